@@ -133,7 +133,8 @@ class ClusterClient:
         self._stats = stats = await cluster.stats()
         has_workers = any(worker.is_alive for worker in stats.workers)
         if self._has_workers and not has_workers:
-            self._notify(f"no worker is running, so nothing is sent or polled: {len(waiting)} jobs wait for one")
+            jobs = "1 job waits" if len(waiting) == 1 else f"{len(waiting)} jobs wait"
+            self._notify(f"no worker is running, so nothing is sent or polled: {jobs} for one")
         self._has_workers = has_workers
         reasons = {name: stats.stop_of(name) for name in self.accounts}
         is_stopped = has_workers and all(reasons.values())

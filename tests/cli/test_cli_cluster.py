@@ -196,6 +196,19 @@ def test_the_commands_of_a_folder_take_a_database(cli: CommandLine, url: str) ->
     assert statuses == {"one": "planned", "two": "canceled", "bad~1": "rejected", "late": "timed_out", "bad": "planned"}
 
 
+def test_a_batch_on_workers_leaves_the_files_that_they_are_writing(cli: CommandLine, url: str) -> None:
+    """Its folder may be the one into which they download; a batch without workers has its own alone."""
+    cli.write("b.jsonl", jsonl(("k0", "a cat")))
+    cli.write("accounts.toml", '[accounts.a]\nprovider = "native"\nbase_url = "http://127.0.0.1:9"\n')
+    done = job("k0", JobStatus.SUCCEEDED, request=GenerationRequest("a cat", key="k0"), task_id="t", attempts=1)
+    asyncio.run(save(url, done))
+    part = cli.folder / "shared" / "videos" / f".pika-{'0' * 24}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"half")
+    ran = cli("batch", "b.jsonl", "--accounts", "accounts.toml", "--out", "shared", "--database", url)
+    assert (ran.code, part.exists(), "0 new charges, 1 known" in ran.err) == (0, True, True), ran
+
+
 def test_the_board_of_a_database_is_guarded_and_only_reads(cli: CommandLine, url: str) -> None:
     """Its page has the jobs, the workers and the accounts; 403 without the secret or by another name."""
     at = datetime(2026, 1, 1, tzinfo=UTC)

@@ -47,7 +47,7 @@ async def test_a_transaction_outlives_a_restart_of_the_server(
 ) -> None:
     """Stopped in its middle, and started again only after it was tried in vain; it is committed once.
 
-    A person is told once that it is away, and that it is back.
+    That it is away is logged once as a warning, and that it is back.
     """
     database = await opened(server.url("postgres").replace("pika@", f"pika:{SECRET}@"))
     began, tries, loop = asyncio.Event(), 0, asyncio.get_running_loop()
@@ -70,8 +70,11 @@ async def test_a_transaction_outlives_a_restart_of_the_server(
         await writing
     assert tries == 2
     assert await database.run(count) == 1
-    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert [text.partition(",")[0] for text in told] == ["the database does not answer", "the database answers again"]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [text.partition(",")[0] for text in warnings] == [
+        "the database does not answer",
+        "the database answers again",
+    ]
     assert SECRET not in caplog.text
     await database.close()
 
@@ -96,7 +99,7 @@ async def test_a_server_that_stays_away_is_named_without_its_password(
 
 
 async def test_what_helps_is_said(server: PostgresServer) -> None:
-    """Where the database or its password is missing; a server that refuses a password is told from one that is away."""
+    """Where the database or its password is missing; a server that refuses a password is not one that is away."""
     with pytest.raises(ClusterUnusable, match='"nothere" does not exist; check its name, or make it with createdb'):
         await Database(server.url("nothere")).open()
     access = server.folder / "data" / "pg_hba.conf"
