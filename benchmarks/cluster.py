@@ -69,7 +69,7 @@ def prompts(jobs: int) -> list[str]:
 
 async def run_client(url: str, jobs: int, in_flight: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        limits = Limits(max_in_flight=in_flight, submitting=32)
+        limits = Limits(max_in_flight=in_flight, submitting=64)
         async with PikaClient([account(url, in_flight)], journal=f"{folder}/jobs.db", limits=limits) as pika:
             usage, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
             report = await pika.run(prompts(jobs))
@@ -99,7 +99,7 @@ def running_worker(database: str, url: str, in_flight: int) -> Iterator[int]:
 
 
 async def work(database: str, url: str, in_flight: int) -> None:
-    limits = Limits(submitting=32)
+    limits = Limits(submitting=64)
     async with Cluster(database, [account(url, in_flight)], limits=limits) as cluster:
         task = asyncio.create_task(cluster.run_worker(max_jobs=2 * in_flight))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
