@@ -41,8 +41,10 @@ WORKFLOW: Final = "pika_async_job"
 WORKFLOW_VERSION: Final = "1"
 #: The name of the logger of DBOS.
 DBOS_LOGGER: Final = "dbos"
-#: Threads in which DBOS talks to its database.
+#: Threads in which DBOS talks to its database, and connections that they share: by default it opens 20, and a server
+#: of PostgreSQL takes 100 unless told otherwise.
 DBOS_THREADS: Final = 16
+DBOS_CONNECTIONS: Final = 4
 #: Seconds between two readings of the queue.
 QUEUE_INTERVAL_S: Final = 0.5
 #: Seconds for which a closing queue waits for calls of DBOS: what is launched after it was destroyed runs for ever.
@@ -91,7 +93,11 @@ class JobQueue:
         url = self._database.url.render_as_string(hide_password=False)
         await asyncio.to_thread(DBOS.migrate, url)
         self._client = DBOSClient(
-            system_database_url=url, serializer=JsonSerializer(), application_name=APPLICATION, lazy=True
+            system_database_url=url,
+            serializer=JsonSerializer(),
+            application_name=APPLICATION,
+            lazy=True,
+            system_database_pool_size=1,
         )
 
     async def close(self) -> None:
@@ -143,6 +149,7 @@ class RunningQueue:
             "application_version": WORKFLOW_VERSION,
             "serializer": JsonSerializer(),
             "max_executor_threads": DBOS_THREADS,
+            "sys_db_pool_size": DBOS_CONNECTIONS,
             "sys_db_idle_transaction_timeout_sec": IDLE_TRANSACTION_S,
             "log_level": "ERROR",
         }

@@ -19,8 +19,10 @@ from pika_async import (
     UnknownJob,
 )
 from pika_async.emulator import Emulator
+from pika_async.engines.database import CONNECTIONS
 from pika_async.jobs import JobStatus
 from tests.engines.clusters import finished, working
+from tests.engines.postgres import PostgresServer, new_database
 from tests.fakes.object_stores import BUCKET, StoreProxy
 
 pytestmark = pytest.mark.anyio
@@ -170,3 +172,18 @@ async def test_an_argument_of_a_worker_that_cannot_work_is_refused(tmp_path: Pat
             with pytest.raises(ConfigurationError) as caught:
                 await cluster.run_worker(**options)
             assert caught.value.setting == setting
+
+
+async def test_a_worker_has_few_connections(postgres: PostgresServer) -> None:
+    """A server takes 100 unless told otherwise: ten workers and what follows them."""
+    url = new_database(postgres)
+    async with Emulator(**OPTIONS) as emulator, opened(url, account(emulator)) as cluster:
+        keys = await cluster.submit_many([f"take {number}" for number in range(40)])
+        async with working(cluster):
+            await finished(cluster, keys)
+            count = await cluster._database.run(
+                lambda connection: connection.exec_driver_sql(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                ).scalar_one()
+            )
+    assert CONNECTIONS < count <= 10
