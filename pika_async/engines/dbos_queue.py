@@ -41,8 +41,8 @@ WORKFLOW: Final = "pika_async_job"
 WORKFLOW_VERSION: Final = "1"
 #: The name of the logger of DBOS.
 DBOS_LOGGER: Final = "dbos"
-#: Threads in which DBOS talks to its database, and connections that they share: by default it opens 20, and a server
-#: of PostgreSQL takes 100 unless told otherwise.
+#: Threads in which DBOS talks to its database, and connections that they share: by default it opens 20, of the 100
+#: that a server of PostgreSQL takes by default.
 DBOS_THREADS: Final = 16
 DBOS_CONNECTIONS: Final = 4
 #: Seconds between two readings of the queue.

@@ -175,7 +175,7 @@ async def test_an_argument_of_a_worker_that_cannot_work_is_refused(tmp_path: Pat
 
 
 async def test_a_worker_has_few_connections(postgres: PostgresServer) -> None:
-    """A server takes 100 unless told otherwise: ten workers and what follows them."""
+    """A server takes 100 by default: ten workers, and the processes that follow jobs."""
     url = new_database(postgres)
     async with Emulator(**OPTIONS) as emulator, opened(url, account(emulator)) as cluster:
         keys = await cluster.submit_many([f"take {number}" for number in range(40)])
