@@ -13,6 +13,7 @@ from pika_async.cli.commands import app
 from pika_async.cli.overview import SUMMARIES
 from tests.cli.command_line import CommandLine
 
+TERMINAL = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
 BOTH = """
 import sys
 from pika_async.cli import commands, run
@@ -23,12 +24,18 @@ commands.run(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("argv", [(), ("--help",), ("-h",)], ids=str)
-@pytest.mark.parametrize("columns", [40, 80, 200])
-@pytest.mark.parametrize("terminal", [{}, {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}], ids=["pipe", "terminal"])
-def test_the_help_text_is_that_of_the_commands(argv: tuple[str, ...], columns: int, terminal: dict[str, str]) -> None:
+#: The words of the request, the width, and whether it is a terminal: all of them for one spelling of the words.
+SHOWN = [
+    *((("--help",), columns, is_terminal) for columns in (40, 80, 200) for is_terminal in (False, True)),
+    ((), 80, False),
+    (("-h",), 40, True),
+]
+
+
+@pytest.mark.parametrize(("argv", "columns", "is_terminal"), SHOWN, ids=str)
+def test_the_help_text_is_that_of_the_commands(argv: tuple[str, ...], columns: int, is_terminal: bool) -> None:
     """It is, byte for byte, what the parser makes of the commands themselves."""
-    environment = {**os.environ, "COLUMNS": str(columns), **terminal}
+    environment = {**os.environ, "COLUMNS": str(columns), **(TERMINAL if is_terminal else {})}
     printed = subprocess.run(
         [sys.executable, "-c", BOTH, *argv], env=environment, capture_output=True, check=True
     ).stdout

@@ -92,6 +92,11 @@ class Group:
         return EXPECTED[self.rows[0].verdict]
 
     @property
+    def marks(self) -> tuple[pytest.MarkDecorator, ...]:
+        """Those of a test: `tests.contracts.test_verdict_table` has every row in both dialects quickly."""
+        return (pytest.mark.slow,) if self.provider == PROVIDERS[0] else ()
+
+    @property
     def prompts(self) -> list[str]:
         """Prompts of the rows, and of a bystander unless a short timeout might hit it too."""
         has_long_timeout = self.rows[0].timeout is LONG_TIMEOUT
@@ -170,7 +175,11 @@ def paid_timeout(timeout: aiohttp.ClientTimeout) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("group", "row"),
-    [pytest.param(group, row, id=f"{row.name}-{group.provider}") for group in GROUPS for row in group.rows],
+    [
+        pytest.param(group, row, id=f"{row.name}-{group.provider}", marks=group.marks)
+        for group in GROUPS
+        for row in group.rows
+    ],
 )
 def test_a_submission_ends_as_its_row_says(group: Group, row: VerdictRow, run_of: Run) -> None:
     """Status, exit code and number of POSTs are those of the verdict; a job in doubt is listed by its key."""
@@ -185,7 +194,7 @@ def test_a_submission_ends_as_its_row_says(group: Group, row: VerdictRow, run_of
 
 
 @pytest.mark.parametrize(
-    "group", [pytest.param(group, id=f"{group.rows[0].name}-{group.provider}") for group in GROUPS]
+    "group", [pytest.param(group, id=f"{group.rows[0].name}-{group.provider}", marks=group.marks) for group in GROUPS]
 )
 def test_other_jobs_continue_unless_the_account_or_the_url_is_at_fault(group: Group, run_of: Run) -> None:
     """A bystander succeeds with one POST, or stays planned without one; no other prompt is sent."""

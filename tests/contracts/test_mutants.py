@@ -26,7 +26,7 @@ class ScriptedCopies(Copies):
 
     codes: list[int] = attrs.field(factory=list)
 
-    def run_all(self, runs: Iterable[Run], *, alone: bool = False) -> Iterator[tuple[Run, Outcome]]:
+    def run_all(self, runs: Iterable[Run]) -> Iterator[tuple[Run, Outcome]]:
         for run in runs:
             code = self.codes.pop(0)
             failed, passed = ((TEST,), {}) if code == FAILED else ((), {TEST: 1.0})
@@ -60,7 +60,7 @@ def run_scripted(codes: tuple[int, ...], *, known: bool = True, exists: bool = T
 def test_a_mutant_is_killed_by_its_known_test(
     capsys: pytest.CaptureFixture[str], codes: tuple[int, ...], exit_code: int, words: list[str]
 ) -> None:
-    """The codes are those of the unchanged package, of the known test, then of all tests, or alone after a hang."""
+    """The codes are those of the unchanged package, of the known test, then of all tests, or once more after a hang."""
     assert run_scripted(codes) == exit_code
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[: len(words)]] == words
 
@@ -94,8 +94,8 @@ def test_a_record_has_the_first_test_that_fails_or_hangs(monkeypatch: pytest.Mon
 
 
 def test_a_slow_test_gets_a_longer_time_limit() -> None:
-    """The limit is five times what the test takes without a mutant, at least 20."""
-    assert [runner.time_limit(seconds) for seconds in (1.0, 4.0, 100.0)] == [20.0, 20.0, 500.0]
+    """The limit is five times what the test takes without a mutant, at least 10."""
+    assert [runner.time_limit(seconds) for seconds in (1.0, 2.0, 100.0)] == [10.0, 10.0, 500.0]
 
 
 def test_an_invalid_mutant_is_named(capsys: pytest.CaptureFixture[str]) -> None:

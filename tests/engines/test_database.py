@@ -211,3 +211,11 @@ async def test_a_lock_of_another_process_is_waited_for(tmp_path: Path, monkeypat
     await writing
     assert await database.run(count) == 1
     await database.close()
+
+
+async def test_postgresql_ends_the_transaction_of_a_process_that_was_stopped(postgres: PostgresServer) -> None:
+    """Its locks would keep all other workers waiting for as long as it is stopped."""
+    database = await opened(new_database(postgres))
+    shown = "SHOW idle_in_transaction_session_timeout"
+    assert await database.run(lambda connection: connection.exec_driver_sql(shown).scalar_one()) == "3s"
+    await database.close()

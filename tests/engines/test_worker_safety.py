@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -157,6 +158,7 @@ async def test_a_defect_of_the_scheduler_ends_the_worker_and_loses_no_job(
         keys = await cluster.submit_many(["a cat"])
         with monkeypatch.context() as patched:
             patched.setattr(Scheduler, "on_poll_result", fail)
+            patched.setattr("pika_async.engines.worker.SYNC_S", 0.1)
             with pytest.raises(BaseExceptionGroup) as caught:
                 await asyncio.wait_for(cluster.run_worker(lease_ttl=3.0), 60)
         assert caught.group_contains(RuntimeError, match="the scheduler failed")
@@ -176,6 +178,8 @@ async def test_a_defect_in_a_run_ends_the_worker_and_loses_no_job(
             with pytest.raises(BaseExceptionGroup) as caught:
                 await asyncio.wait_for(cluster.run_worker(lease_ttl=3.0), 60)
         assert caught.group_contains(ValueError, match="a defect")
+        with contextlib.closing(sqlite3.connect(tmp_path / "cluster.db")) as connection:
+            assert connection.execute("SELECT status FROM workflow_status").fetchall() == [("PENDING",)]
         await finished_by_another(cluster, keys)
 
 

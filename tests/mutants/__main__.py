@@ -4,8 +4,8 @@
 
 Each mutant breaks one promise in a copy of the package; a test must then fail. `killers.json` names that test, so that
 only it is run, without the mutant and with it. A mutant that its test does not find is run against all of its tests, and is
-then `stale`, if these find it, or has `SURVIVED`. A mutant whose test hangs is run again alone, and is killed only if it
-hangs again. Prints one line for each mutant. The exit code is 1 if a mutant is not killed by its test or its text does not
+then `stale`, if these find it, or has `SURVIVED`. A mutant whose test hangs is run again with twice the time, and is
+killed only if it hangs again. Prints one line for each mutant. The exit code is 1 if a mutant is not killed by its test or its text does not
 occur exactly once, and 2 for an unknown name.
 """
 
@@ -21,14 +21,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+import attrs
+
 from tests.mutants.catalog import Mutant, load_mutants
 from tests.mutants.forked_pytest import PACKAGE, ROOT, TIMED_OUT, Copies, Outcome, Run
 from tests.mutants.killers import load_killers, save_killers
 
-#: Number of mutants that run concurrently.
-WORKERS: Final = 2
-#: Least time limit of one test in seconds. A test that exceeds it beside others has as long again alone.
-MIN_TIMEOUT_S: Final = 20.0
+#: Number of mutants that run concurrently: three for two cores, as some tests wait.
+WORKERS: Final = 3
+#: Least time limit of one test in seconds. A test that exceeds it has twice as long again.
+MIN_TIMEOUT_S: Final = 10.0
 #: Time limit of one mutant, relative to the time that its test takes on the unchanged package in the same session.
 TIMEOUT_FACTOR: Final = 5.0
 #: Time limit of many tests on the unchanged package, and of all tests of a mutant, in seconds.
@@ -91,8 +93,12 @@ def run(mutants: list[Mutant], killers: dict[str, str], copies: Copies) -> int:
     states |= _run_and_print([_whole(mutant) for mutant in missed], copies, "stale", "stale")
     unknown = [_whole(mutant) for mutant in mutants if mutant.name not in killers]
     states |= _run_and_print(unknown, copies, "killed", "hangs")
-    hanging = [ran for ran in (*first, *unknown) if ran.mutant is not None and states[ran.mutant.name] == "hangs"]
-    states |= _run_and_print(hanging, copies, "killed", "killed", alone=True)
+    hanging = [
+        attrs.evolve(ran, limit=2.0 * ran.limit)
+        for ran in (*first, *unknown)
+        if ran.mutant is not None and states[ran.mutant.name] == "hangs"
+    ]
+    states |= _run_and_print(hanging, copies, "killed", "killed")
     for name in [name for name, state in states.items() if state == "stale"]:
         print(f"{name}: {killers[name]} does not find it any more; remove its line from killers.json and --record it")
     killed = sum(state == "killed" for state in states.values())
@@ -139,11 +145,11 @@ def time_limit(unchanged_seconds: float) -> float:
     return max(MIN_TIMEOUT_S, TIMEOUT_FACTOR * unchanged_seconds)
 
 
-def _run_and_print(runs: list[Run], copies: Copies, found: str, hanging: str, *, alone: bool = False) -> dict[str, str]:
+def _run_and_print(runs: list[Run], copies: Copies, found: str, hanging: str) -> dict[str, str]:
     """Run mutants, print a line for each, and return their states by their names."""
     return {
         ran.mutant.name: _print(ran, outcome, found, hanging)
-        for ran, outcome in copies.run_all(runs, alone=alone)
+        for ran, outcome in copies.run_all(runs)
         if ran.mutant is not None
     }
 

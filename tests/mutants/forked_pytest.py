@@ -39,11 +39,14 @@ TIMED_OUT: Final = -1
 #: Seconds after which it is checked again whether runs have ended.
 POLL_S: Final = 0.01
 #: A single test has no time limit: it would count a hang as a failure. Modules that are imported before pytest knows its
-#: plugins are not rewritten; none of them asserts.
+#: plugins are not rewritten; none of them asserts. A native traceback is made in no time, and nobody reads it.
 OPTIONS: Final = (
-    "-x", "-q", "-p", "no:cacheprovider", "--timeout", "0", "--hypothesis-profile", "repeatable",
-    "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning",
+    "-x", "-q", "-p", "no:cacheprovider", "--timeout", "0", "--hypothesis-profile", "repeatable", "--tb", "native",
+    "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning", "--disable-plugin-autoload",
 )  # fmt: skip
+#: The plugins, given by name: to find them, each run would read the metadata of all that is installed.
+PLUGINS: Final = ("anyio.pytest_plugin", "_hypothesis_pytestplugin", "pytest_timeout", "xdist.plugin")
+OWN_PLUGIN: Final = "pika_async.emulator.pytest_plugin"
 _OURS: Final = frozenset({"pika_async", "tests"})
 
 
@@ -109,10 +112,10 @@ class Copies:
         gc.collect()
         gc.freeze()  # no fork traverses what all of them share
 
-    def run_all(self, runs: Iterable[Run], *, alone: bool = False) -> Iterator[tuple[Run, Outcome]]:
-        """Run each, *alone* or as many at a time as there are copies, and yield each when it has ended."""
+    def run_all(self, runs: Iterable[Run]) -> Iterator[tuple[Run, Outcome]]:
+        """Run each, as many at a time as there are copies, and yield each when it has ended."""
         waiting, running = deque(runs), list[_Started]()
-        free = self.folders[:1] if alone else list(self.folders)
+        free = list(self.folders)
         try:
             while waiting or running:
                 while waiting and free:
@@ -213,7 +216,8 @@ def _run_pytest(run: Run, copy: Path) -> None:
         _enter(copy, compiles=run.mutant is None)
         gc.enable()
         arguments = [*OPTIONS, "--basetemp", str(copy.parent / "tmp"), *run.arguments]
-        code = pytest.main(arguments, plugins=[_Reports(copy.parent)])
+        plugins = [importlib.import_module(name) for name in (*PLUGINS, OWN_PLUGIN)]
+        code = pytest.main(arguments, plugins=[_Reports(copy.parent), *plugins])
     except BaseException:
         traceback.print_exc()
     finally:

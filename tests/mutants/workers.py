@@ -9,8 +9,9 @@ from tests.mutants.catalog import Mutant
 __all__ = ["MUTANTS"]
 
 SAFETY: Final = ("tests/engines/test_worker_safety.py",)
-CRASH: Final = ("tests/engines/test_worker_crash.py",)
-FENCING: Final = ("tests/engines/test_worker_fencing.py",)
+INTERRUPTED: Final = ("tests/engines/test_interrupted.py",)
+DATABASE: Final = ("tests/engines/test_database.py",)
+START: Final = ("tests/engines/test_worker_start.py",)
 
 LEARNING: Final = ("tests/engines/test_shared_concurrency.py",)
 SHARING: Final = ("tests/engines/test_account_sharing.py",)
@@ -23,8 +24,8 @@ MUTANTS: Final = (
         "            job = mark_interrupted(job, intent.at)\n",
         "            job = job.requeued()\n",
         "what was sent without an answer is sent again by the next worker, and paid twice",
-        CRASH,
-        "between_the_answer_and_the_record",
+        INTERRUPTED,
+        "not_sent_again",
     ),
     Mutant(
         "worker-sends-without-lease",
@@ -87,8 +88,26 @@ MUTANTS: Final = (
         "int(IDLE_TRANSACTION_S * 1000)",
         "0",
         "a worker that is stopped within a transaction keeps all others waiting",
-        FENCING,
-        "stopped_within_a_transaction",
+        DATABASE,
+        "ends_the_transaction",
+    ),
+    Mutant(
+        "launched-after-its-end",
+        "engines/dbos_queue.py",
+        "        if self._calls:\n            await asyncio.wait(self._calls, timeout=CALLS_S)\n",
+        "",
+        "a worker that is cancelled while it starts leaves an engine that runs for ever",
+        START,
+        "leaves_no_thread",
+    ),
+    Mutant(
+        "start-without-database-in-a-group",
+        "engines/worker_errors.py",
+        "        if (failed := group.subgroup(JournalFailed)) is not None:",
+        "        if (failed := group.subgroup(JournalFailed)) is None:",
+        "a worker that starts while the database is away ends with a traceback",
+        START,
+        "its_error_alone",
     ),
     Mutant(
         "every-worker-tries-a-full-account",

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from pika_async import Account, GenerationRequest, InvalidRequest, PikaClient
+from pika_async import Account, FixedInterval, GenerationRequest, InvalidRequest, PikaClient
 from pika_async._runtime.quotes import QUOTES_TIMEOUT_S
 from pika_async.emulator import Emulator, Gateway
 from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
@@ -38,7 +38,8 @@ class Watched(MemoryTransport):
 
 
 def over_sockets(served: Emulator, provider: str = "pika", **options: Any) -> PikaClient:
-    return PikaClient(provider, base_url=served.base_url(provider), api_key=served.api_key, **options)
+    given: dict[str, Any] = {"api_key": served.api_key, "polling": FixedInterval(0.05)}
+    return PikaClient(provider, base_url=served.base_url(provider), **(given | options))
 
 
 @pytest.mark.anyio

@@ -53,5 +53,5 @@ def test_a_batch_that_ends_early_closes_its_streams(
         warnings.simplefilter("always")
         for turns in TURNS:
             asyncio.run(main(turns))
-            gc.collect()
+        gc.collect()
     assert [str(warning.message) for warning in caught if warning.category is ResourceWarning] == []
