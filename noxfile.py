@@ -22,6 +22,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 #: Four workers for two cores: most of what the suite does is wait.
 PYTEST = ("python", "-m", "pytest", "-n", "4", "--dist", "worksteal")
+DEFAULT = "not live and not typing and not slow and not browser"
 
 
 def _group(name: str) -> list[str]:
@@ -37,9 +38,12 @@ def _direct(*extras: str) -> list[str]:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the suite without its slowest cases on every Python found; warnings are errors."""
+    """Run the suite without its slowest cases on every Python found; warnings are errors.
+
+    All of it on the first Python; the others leave out what does not depend on them: see `tests/once.py`.
+    """
     session.install("-e", ".[cli,dbos,emulator,speed]", *_group("test"))
-    session.run(*PYTEST, "-m", "not live and not typing and not slow and not browser", *session.posargs)
+    session.run(*PYTEST, "-m", DEFAULT if session.python == PYTHONS[0] else f"{DEFAULT} and not once", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -68,7 +72,10 @@ def browser(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def wheel(session: nox.Session) -> None:
-    """Run the suite on the built wheel, with the lowest direct dependencies that pyproject.toml allows."""
+    """Run the suite on the built wheel, with the lowest direct dependencies that pyproject.toml allows.
+
+    What does not depend on them is left out: see `tests/once.py`.
+    """
     extras = ("cli", "dbos", "emulator", "otel", "s3", "speed")
     built = Path(session.create_tmp(), "dist")
     shutil.rmtree(built, ignore_errors=True)
@@ -85,7 +92,7 @@ def wheel(session: nox.Session) -> None:
     for path in (*Path().glob("*.md"), Path("pyproject.toml"), Path("noxfile.py")):
         shutil.copy(path, copy)
     with session.chdir(copy):
-        session.run(*PYTEST, "-m", "not live and not typing and not slow and not browser", *session.posargs)
+        session.run(*PYTEST, "-m", f"{DEFAULT} and not once", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -111,9 +118,10 @@ def crash(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def cluster(session: nox.Session) -> None:
-    """600 jobs on four accounts while workers are killed, stopped and terminated at random; needs PostgreSQL.
+    """600 jobs on four accounts while workers are killed, stopped and terminated; needs PostgreSQL.
 
-    The short form, of 60 jobs, and a story for each place of a crash are in the session `slow`.
+    `PIKA_STORM_SEED` repeats a run. The short form, of 60 jobs, and a story for each place of a crash are in the
+    session `slow`.
     """
     session.install("-e", ".[cli,dbos,emulator,speed]", *_group("test"))
     file = "tests/engines/test_worker_storm.py"

@@ -7,7 +7,7 @@ import importlib
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import attrs
 import pytest
@@ -22,6 +22,7 @@ from tests.fakes import object_stores
 from tests.fakes.process_state import process_state
 from tests.fakes.requirements import require_module, require_program
 from tests.fakes.stepped_emulator import SteppedEmulator
+from tests.once import is_once
 
 # The time that one example takes says nothing on a busy machine; pytest-timeout bounds the whole test. A failure prints
 # how to reproduce its example (the blob) and the whole run (the seed, below).
@@ -34,6 +35,7 @@ settings.register_profile(
 settings.register_profile("explore", settings.get_profile("suite"), max_examples=1000)
 settings.load_profile("suite")
 
+TESTS = Path(__file__).parent
 #: Modules with the name that `everywhere` replaces at its origin alone: imported meanwhile, they would keep its value.
 EXPECTING = (
     "_planning.router", "_runtime.estimation", "cli.commands", "cli.forecast", "cli.generate", "cli.runner",
@@ -51,6 +53,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.hypothesis_seed = "0"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that are run once."""
+    for item in items:
+        if item.path.is_relative_to(TESTS) and is_once(PurePosixPath(item.path.relative_to(TESTS))):
+            item.add_marker("once")
 
 
 def pytest_collection_finish() -> None:

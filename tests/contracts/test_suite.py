@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from _pytest.outcomes import Failed, Skipped
 from hypothesis import settings
 
 from tests.fakes import requirements
+from tests.once import ONCE, is_once
 
 TESTS = Path(__file__).parents[1]
 
@@ -81,3 +82,10 @@ def test_property_tests_have_no_deadline_and_print_how_to_repeat_them(pytestconf
         assert (profile.deadline, profile.print_blob) == (None, True)
     assert settings.get_profile("repeatable").derandomize
     assert int(pytestconfig.option.hypothesis_seed) >= 0
+
+
+def test_what_is_run_once_exists() -> None:
+    """A module that was renamed would be run everywhere again."""
+    paths = [path for paths in ONCE.values() for path in paths]
+    assert [path for path in paths if not (TESTS / path).exists()] == []
+    assert [is_once(PurePosixPath(path)) for path in ("planning/test_keys.py", "http/test_s3.py")] == [True, False]
