@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
+import socket
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -462,3 +465,26 @@ def test_the_cache_is_bounded_and_rendering_is_cheap() -> None:
     assert renderer.cached_bytes <= 300_000
     assert renderer.request(pictures[0], "video").result() == contents[0]
     renderer.close()
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_connections_that_come_with_the_end_are_closed(turns: int) -> None:
+    """Python leaves open what it accepts in the turns before its server is closed."""
+
+    async def main() -> None:
+        async with emulator() as served:
+            host, _, port = served.url.removeprefix("http://").partition(":")
+            for client in clients:
+                client.setblocking(False)
+                client.connect_ex((host, int(port)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+    clients = [socket.socket() for _ in range(3)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asyncio.run(main())
+        gc.collect()
+    for client in clients:
+        client.close()
+    assert [str(warning.message) for warning in caught] == []

@@ -39,7 +39,7 @@ TIMED_OUT: Final = -1
 #: Seconds after which it is checked again whether runs have ended.
 POLL_S: Final = 0.01
 #: A single test has no time limit: it would count a hang as a failure. Modules that are imported before pytest knows its
-#: plugins are not rewritten; none of them asserts. A native traceback is made in no time, and nobody reads it.
+#: plugins are not rewritten; none of them asserts. A native traceback costs nothing.
 OPTIONS: Final = (
     "-x", "-q", "-p", "no:cacheprovider", "--timeout", "0", "--hypothesis-profile", "repeatable", "--tb", "native",
     "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning", "--disable-plugin-autoload",

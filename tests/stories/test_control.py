@@ -135,7 +135,7 @@ def test_what_the_journal_has_planned_is_canceled_too(tmp_path: Path) -> None:
     """A batch whose requests are all in the journal file does not send those that it has not reached."""
 
     async def story() -> None:
-        at = gateway(durations="constant:1")
+        at = gateway(durations="constant:0.3")
         polling = FixedInterval(0.05)
         async with client(at, polling=polling, limits=Limits(max_in_flight=3), journal=tmp_path / "j.db") as pika:
             await cancel_a_batch(pika, at)
