@@ -79,9 +79,15 @@ def _insert_contents(connection: sa.Connection, requests: Iterable[GenerationReq
 
 
 def insert_orphans(connection: sa.Connection, worker: str, lost: Iterable[Job]) -> None:
-    """Insert the task ids of jobs that `worker` could not save, because another has them by now."""
+    """Insert the task ids of jobs that `worker` could not save, because another has them by now.
+
+    Those that the jobs have are left out: a snapshot came too late, not an id.
+    """
     at = now(connection)
     for job in lost:
+        known = sa.select(jobs.c.key).where(jobs.c.key == job.key, jobs.c.task_id == job.task_id)
+        if connection.execute(known).first() is not None:
+            continue
         connection.execute(
             sa.insert(orphans).values(
                 key=job.key, account=job.account, provider=job.provider, base_url=job.base_url, task_id=job.task_id,

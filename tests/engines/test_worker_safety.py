@@ -121,6 +121,19 @@ async def test_an_id_after_the_end_of_the_lease_is_kept_once_and_nothing_else_is
         assert (saved["status"], saved["task_id"], saved["owner"]) == ("submitting", None, "one")
 
 
+async def test_an_id_that_the_job_has_already_is_not_an_orphan(tmp_path: Path) -> None:
+    """After the end of the lease a snapshot of the task could not be saved, but its id had been."""
+    async with one_job(tmp_path) as (database, lease, journal, job):
+        sending = job.submitting(None)
+        await journal.record_intent(sending, INTENT)
+        accepted = sending.accepted("task-1", 1_800_000_000.0)
+        await journal.save(accepted)
+        await database.run(shared_statements.end_lease, "one", "expired")
+        await journal.save(accepted)
+        assert lease.over.is_set()
+        assert await database.run(shared_statements.select_orphans) == []
+
+
 async def test_nothing_is_sent_with_a_lease_that_was_not_extended_and_the_job_stays_planned(tmp_path: Path) -> None:
     async with one_job(tmp_path) as (database, lease, journal, job):
         lease.valid_until = time.monotonic()

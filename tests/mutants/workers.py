@@ -212,4 +212,13 @@ MUTANTS: Final = (
         GIVING_UP,
         "ends_its_lease",
     ),
+    Mutant(
+        "known-id-is-an-orphan",
+        "engines/statements.py",
+        "        if connection.execute(known).first() is not None:\n            continue\n",
+        "",
+        "a person is shown task ids as lost that their jobs have",
+        SAFETY,
+        "is_not_an_orphan",
+    ),
 )
