@@ -150,7 +150,8 @@ class JobDriver:
                     await downloads.fetch(job)
             finally:
                 self._scopes.discard(scope)
-        return not scope.cancelled_caught
+        # While the worker closes, a download that begins fails at once: another worker has it to do.
+        return not (scope.cancelled_caught or self._is_over)
 
     def try_stopped(self) -> None:
         """Submit again to stopped accounts once they have been stopped for `STOPPED_S`."""
