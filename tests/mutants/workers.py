@@ -94,7 +94,7 @@ MUTANTS: Final = (
     Mutant(
         "launched-after-its-end",
         "engines/dbos_queue.py",
-        "        if self._calls:\n            await asyncio.wait(self._calls, timeout=CALLS_S)\n",
+        "        await self._wait(self._calls, CALLS_S)\n",
         "",
         "a worker that is cancelled while it starts leaves an engine that runs for ever",
         START,
