@@ -42,6 +42,8 @@ class AccountSharing:
         for name, account in planner.accounts.items():
             made = SharedConcurrency.of(account.submissions.concurrency, self._has_news.set)
             self._concurrencies[name] = account.submissions.concurrency = made
+        #: Why this worker submits nothing to an account, as it was saved, by the name of the account.
+        self._stops: dict[str, tuple[str | None, str | None]] = {}
         #: Submissions under way at once, of all workers.
         self._window = planner.shared.submitting_limit
 
@@ -60,11 +62,19 @@ class AccountSharing:
             learned = concurrency_of(row)
             if learned is not None:
                 self._concurrencies[name].adopt(learned, -state.ahead, row["in_flight"] - submitting)
-            stop = account.stop_reason
-            reason, kind = (None, None) if stop is None else (stop.message, kind_of_stop(stop).value)
-            if (reason, kind) != (row["stop_reason"], row["stop_kind"]):
-                await self._database.run(shared_statements.set_stop, name, reason, kind)
+            await self._save_stop(name, account, is_saved=row["stop_reason"] is not None)
         self._planner.load_history(await self._journal.new_samples())
+
+    async def _save_stop(self, name: str, account: AccountPlanner, *, is_saved: bool) -> None:
+        """Save why this worker submits nothing to an account; what another worker has saved stays until that ends.
+
+        :param is_saved: whether the reason of any worker is saved.
+        """
+        stop = account.stop_reason
+        own = (None, None) if stop is None else (stop.message, kind_of_stop(stop).value)
+        if own != self._stops.get(name, (None, None)) or (stop is not None and not is_saved):
+            await self._database.run(shared_statements.set_stop, name, *own)
+            self._stops[name] = own
 
     def _limit(self, account: AccountPlanner, in_flight: int, submitting: int, ceiling: int) -> None:
         concurrency, own = account.submissions.concurrency, account.submissions.submitting

@@ -75,15 +75,23 @@ def beat(connection: sa.Connection, worker: str) -> bool:
 def end_lease(connection: sa.Connection, worker: str, reason: str) -> None:
     """End a lease that holds."""
     ended = sa.update(workers).where(workers.c.id == worker, workers.c.ended_at.is_(None))
-    connection.execute(ended.values(ended_at=now(connection), reason=reason))
+    if connection.execute(ended.values(ended_at=now(connection), reason=reason)).rowcount:
+        _forget_stops(connection)
 
 
 def end_expired(connection: sa.Connection) -> list[str]:
     """End the leases that have expired, for good; return their workers."""
     at = now(connection)
     late = sa.update(workers).where(workers.c.ended_at.is_(None), workers.c.expires_at < at)
-    ended = connection.execute(late.values(ended_at=at, reason="expired").returning(workers.c.id))
-    return [id_ for (id_,) in ended]
+    ended = connection.execute(late.values(ended_at=at, reason="expired").returning(workers.c.id)).scalars().all()
+    if ended:
+        _forget_stops(connection)
+    return list(ended)
+
+
+def _forget_stops(connection: sa.Connection) -> None:
+    """Delete why accounts are stopped: it may be the reason of a worker that is no more, and the others save theirs."""
+    connection.execute(sa.update(accounts).values(stop_reason=None, stop_kind=None))
 
 
 def live_workers(connection: sa.Connection) -> set[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
+import sqlalchemy as sa
 
 from pika_async import Account, FixedInterval
 from pika_async._planning.limits import Limits
@@ -25,6 +26,7 @@ from pika_async.engines.cluster_journal import ClusterJournal
 from pika_async.engines.database import Database
 from pika_async.engines.job_driver import JobDriver
 from pika_async.engines.leases import Lease
+from pika_async.engines.tables import workers
 from pika_async.engines.worker_bounds import account_rows, without_bounds
 from pika_async.errors import ProviderUnreachable
 from pika_async.jobs import Job, JobStatus
@@ -182,6 +184,39 @@ async def test_a_worker_takes_over_what_the_other_uses_and_has_learned(database:
         assert len(emulator.ledger) == 1
     jobs = {key: await database.run(statements.select_job, key) for key in ("a", "b")}
     assert {key: job.status for key, job in jobs.items() if job} == {"a": JobStatus.QUEUED, "b": JobStatus.PLANNED}
+
+
+@pytest.mark.parametrize("end", ["closed", "expired"])
+async def test_what_stops_one_worker_is_shown_until_that_worker_goes_on_or_ends(database: Database, end: str) -> None:
+    """A worker that is not stopped does not take the reason of another away, nor one that is stopped for another."""
+
+    async def saved() -> str | None:
+        row = (await database.run(shared_statements.select_accounts))["native"]
+        return None if row["stop_reason"] is None else str(row["stop_reason"])
+
+    async with Emulator() as emulator, side(database, emulator, "one") as one, side(database, emulator, "two") as two:
+        reasons = []
+        for worker, reason in ((one, "down"), (two, "slow")):
+            stop = ProviderUnreachable(provider="native", reason=reason, attempts=6)
+            reasons.append(stop.message)
+            worker.session.table.planner.stop_submitting(stop, "native")
+            await worker.sync()
+            await (two if worker is one else one).sync()
+            assert await saved() == stop.message
+        two.session.table.intake.allow_submitting()
+        await two.sync()
+        assert await saved() is None
+        await one.sync()
+        assert await saved() == reasons[0]
+        if end == "closed":
+            await database.run(shared_statements.end_lease, "one", end)
+        else:
+            late = sa.update(workers).where(workers.c.id == "one").values(expires_at=1.0)
+            await database.run(lambda connection: connection.execute(late) and None)
+            assert await database.run(shared_statements.end_expired) == ["one"]
+        assert await saved() is None
+        await two.sync()
+        assert await saved() is None
 
 
 async def test_a_stop_and_a_sample_of_one_worker_are_known_to_all(

@@ -221,4 +221,28 @@ MUTANTS: Final = (
         SAFETY,
         "is_not_an_orphan",
     ),
+    Mutant(
+        "stop-of-another-cleared",
+        "engines/account_sharing.py",
+        "        if own != self._stops.get(name, (None, None)) or (stop is not None and not is_saved):\n",
+        "        if (stop is None) == is_saved:\n",
+        "why an account is stopped comes and goes each second",
+        ("tests/engines/test_account_sharing.py",),
+    ),
+    Mutant(
+        "stop-of-a-closed-worker-kept",
+        "engines/shared_statements.py",
+        ".rowcount:\n        _forget_stops(connection)\n",
+        ".rowcount:\n        pass\n",
+        "an account is shown as stopped long after the worker that was",
+        ("tests/engines/test_account_sharing.py",),
+    ),
+    Mutant(
+        "stop-of-an-expired-worker-kept",
+        "engines/shared_statements.py",
+        "    if ended:\n        _forget_stops(connection)\n",
+        "",
+        "an account is shown as stopped long after the worker that was killed",
+        ("tests/engines/test_account_sharing.py",),
+    ),
 )
