@@ -154,7 +154,7 @@ async def test_a_journal_whose_database_is_given_up_ends_its_lease_and_logs_the_
     assert await journal.claim("a") is not None
     await journal.record_intent(sent("a"), INTENT)
     database.give_up()
-    await journal.save(accepted("a"))
+    await asyncio.wait_for(journal.save(accepted("a")), 10)
     assert journal._lease.ended == "the database did not answer"
     assert "its task id task-a could not be saved" in caplog.text
 
