@@ -122,14 +122,12 @@ class RunningQueue:
     :param database: the database of the queue.
     :param worker: the id of the worker.
     :param max_jobs: maximum number of jobs that a worker runs at once.
-    :param max_claimed: maximum number of jobs that all workers run at once; None: no limit.
     """
 
-    def __init__(self, database: Database, worker: str, *, max_jobs: int, max_claimed: int | None) -> None:
+    def __init__(self, database: Database, worker: str, *, max_jobs: int) -> None:
         self._database = database
         self._worker = worker
         self._max_jobs = max_jobs
-        self._max_claimed = max_claimed
         #: The tasks of the runs under way.
         self._tasks: set[asyncio.Task[Any]] = set()
         #: Calls of DBOS under way, which go on when their caller is cancelled.
@@ -164,8 +162,10 @@ class RunningQueue:
             functools.partial(
                 DBOS.register_queue,
                 QUEUE,
-                worker_concurrency=min(self._max_jobs, self._max_claimed or self._max_jobs),
-                global_concurrency=self._max_claimed,
+                worker_concurrency=self._max_jobs,
+                # With it, workers that read the queue at the same time would fail on each other's rows, and each time
+                # wait twice as long, up to two minutes. What runs at once is bounded where it is sent.
+                global_concurrency=None,
                 polling_interval_sec=QUEUE_INTERVAL_S,
             )
         )

@@ -90,7 +90,7 @@ def end_expired(connection: sa.Connection) -> list[str]:
 
 
 def _forget_stops(connection: sa.Connection) -> None:
-    """Delete why accounts are stopped: it may be the reason of a worker that is no more, and the others save theirs."""
+    """Delete why accounts are stopped: it may be the reason of the worker that ended, and the others save theirs."""
     connection.execute(sa.update(accounts).values(stop_reason=None, stop_kind=None))
 
 

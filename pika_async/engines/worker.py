@@ -97,7 +97,9 @@ class Worker:
     async def open(self) -> AsyncIterator[None]:
         """Take a lease and drive jobs until the block is left."""
         queue = RunningQueue(
-            self._database, self._lease.worker, max_jobs=self._max_jobs, max_claimed=max_claimed(self._config)
+            self._database,
+            self._lease.worker,
+            max_jobs=min(self._max_jobs, max_claimed(self._config) or self._max_jobs),
         )
         await self._register()
         await self._journal.load()

@@ -16,7 +16,7 @@ SPARE_JOBS: Final = 32
 
 
 def max_claimed(config: ClientConfig) -> int | None:
-    """Return how many jobs all workers may have at once: those that have room, and some that wait for it."""
+    """Return how many jobs a worker needs at once, so that no place of its accounts is free; None: any number."""
     rooms = [account.max_in_flight for account in config.accounts]
     if config.limits.max_in_flight is not None:
         rooms = [config.limits.max_in_flight]
