@@ -12,6 +12,7 @@ import pytest
 
 from pika_async import ClusterUnusable, JobStatus
 from pika_async.emulator import Emulator
+from pika_async.engines.tables import TABLES_VERSION
 from tests.engines.postgres import PostgresServer, new_database
 from tests.engines.worker_process import (
     TTL_S,
@@ -189,6 +190,9 @@ async def test_a_worker_of_a_later_version_takes_over_and_refuses_the_earlier_on
             assert len(emulator.ledger) == 4
             refused = processes.start()
             assert await refused.ended() == 1
-            assert "has tables of version 2, made by a newer pika_async (this one knows version 1)" in refused.text
+            versions = (
+                f"version {TABLES_VERSION + 1}, made by a newer pika_async (this one knows version {TABLES_VERSION})"
+            )
+            assert f"has tables of {versions}" in refused.text
         with pytest.raises(ClusterUnusable, match="upgrade pika_async here"):
             await opened(database_url, account(emulator)).open()
