@@ -21,11 +21,12 @@ from tests.engines.worker_process import (
     workers,
 )
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = pytest.mark.anyio
 
 OPTIONS: dict[str, Any] = {"durations": "constant:0.3", "video_seconds": 1, "render": False}
 
 
+@pytest.mark.slow
 async def test_a_worker_killed_before_the_answer_leaves_one_doubt(database_url: str, tmp_path: Path) -> None:
     """The request whose answer was not read is not sent again; all others are generated and downloaded."""
     slow = {"on": "create", "prompt": "the slow one", "do": {"fault": "delay", "seconds": 600.0}}
@@ -83,6 +84,7 @@ async def test_a_worker_killed_while_it_polls_is_followed_by_one_that_polls(data
             assert len(emulator.ledger) == 6
 
 
+@pytest.mark.slow
 async def test_a_worker_killed_while_it_downloads_leaves_whole_files(database_url: str, tmp_path: Path) -> None:
     """The downloads begin again, without a second charge."""
     videos = tmp_path / "videos"
