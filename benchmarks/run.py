@@ -48,6 +48,7 @@ BENCHMARKS = (
     Benchmark("estimates", ("10", "60"), 8),
     Benchmark("failover", ("600", "25", "5"), 5),
     Benchmark("cluster", ("5000", "1000", "20"), 15),
+    Benchmark("cluster_database", ("1500", "200", "2"), 5),
     Benchmark("simulate", (), 12),
     Benchmark("time_left", ("8",), 8),
     Benchmark("plots", (), 4),

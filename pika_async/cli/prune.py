@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 from cyclopts import Parameter, validators
@@ -27,13 +28,13 @@ def prune(
     yes: Annotated[bool, Parameter(negative=())] = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
-    """Delete the records of jobs of a database that were settled long ago. Asks before, and sends nothing.
+    """Delete the records of jobs of a database that were settled long ago.
 
     Example: `pika-async prune --database postgresql://pika@db/pika --older-than 90`
 
-    Files stay, and what was charged stays counted in --max-charges and --budget. But the task ids and the addresses of
-    the results are forgotten, and a request that is submitted once more is paid for once more. Jobs that are in doubt,
-    timed out or unfinished are kept, however old they are.
+    It asks before, and sends nothing. Files stay, and what was charged stays counted in --max-charges and --budget. But
+    the task ids and the addresses of the results are forgotten, and a request that is submitted once more is paid for
+    once more. Jobs that are in doubt, timed out or unfinished are kept, however old they are.
 
     Exit codes: 0 the records are deleted, or there are none, 1 the answer was no, 2 usage error.
 
@@ -45,7 +46,8 @@ def prune(
     with logging_to(terminal, common.log_level):
         url = database.required("prune")
         number = run_in_loop(_prune(url, older_than, dry_run=True))
-        records = f"{counted(number, 'record')} of jobs that were settled more than {older_than:g} days ago"
+        until = datetime.now(UTC) - timedelta(days=older_than)
+        records = f"{counted(number, 'job record')} settled before {until:%Y-%m-%d %H:%M} UTC"
         if dry_run or not number:
             terminal.show(records)
             return ExitCode.OK

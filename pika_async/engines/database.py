@@ -18,6 +18,7 @@ from weakref import WeakSet
 
 import attrs
 import sqlalchemy as sa
+from backoff import constant, on_exception
 
 from pika_async._http.addresses import redact_text
 from pika_async.engines import tables
@@ -275,8 +276,24 @@ def _prepare_postgresql(connection: Any, _record: object) -> None:
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # transactions are begun by `_begin_sqlite` alone
-    for pragma in (f"busy_timeout={SQLITE_BUSY_MS}", "journal_mode=WAL", "synchronous=FULL"):
-        connection.execute(f"PRAGMA {pragma}")
+    connection.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_MS}")
+    _set_wal(connection)
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def _is_not_busy(error: Exception) -> bool:
+    return not str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_BUSY")
+
+
+@on_exception(
+    constant, sqlite3.OperationalError, interval=0.05, max_time=SQLITE_BUSY_MS / 1000, giveup=_is_not_busy, logger=None
+)
+def _set_wal(connection: Any) -> None:
+    """Let readers and a writer go on beside each other.
+
+    Where several processes do so with a new file at once, SQLite refuses all but one without waiting for it.
+    """
+    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _complete_sqlite(connection: Any, _record: object) -> None:

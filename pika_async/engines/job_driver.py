@@ -28,7 +28,7 @@ STOPPED_S: Final = 60.0
 #: Seconds after which what the database did not answer is asked again.
 ASK_AGAIN_S: Final = 1.0
 
-_log = logging.getLogger("pika_async.worker")
+_log = logging.getLogger("pika_async.job_driver")
 
 
 class JobDriver:

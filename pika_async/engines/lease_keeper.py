@@ -19,7 +19,7 @@ __all__ = ["LeaseKeeper"]
 #: Seconds after which an extension that the database did not answer is asked for again, unless it is due sooner.
 BEAT_AGAIN_S: Final = 1.0
 
-_log = logging.getLogger("pika_async.worker")
+_log = logging.getLogger("pika_async.lease_keeper")
 
 
 class LeaseKeeper:

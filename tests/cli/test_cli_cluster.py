@@ -8,6 +8,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -309,7 +310,8 @@ def test_records_of_old_jobs_are_deleted_once_that_is_agreed(
     jobs = [job("old", JobStatus.FAILED, settled_at=at), job("doubt", JobStatus.UNKNOWN, submitted_at=at)]
     asyncio.run(save(url, *jobs))
     command = ("prune", "--database", url, "--older-than", "30")
-    assert cli(*command, "--dry-run").out == "1 record of jobs that were settled more than 30 days ago\n"
+    counted = cli(*command, "--dry-run").out
+    assert re.fullmatch(r"1 job record settled before \d{4}-\d\d-\d\d \d\d:\d\d UTC\n", counted)
     refused = cli(*command)
     assert (refused.code, "would be deleted; --yes deletes without asking" in refused.err) == (2, True)
     monkeypatch.setattr(Terminal, "can_ask", True)
@@ -318,5 +320,5 @@ def test_records_of_old_jobs_are_deleted_once_that_is_agreed(
     assert "nothing was deleted" in answered[0].err
     assert "Their requests are paid for again if submitted once more. [y/N]" in answered[1].err
     assert answered[1].out == "1 record deleted\n"
-    assert cli(*command, "--yes").out == "0 records of jobs that were settled more than 30 days ago\n"
+    assert cli(*command, "--yes").out.startswith("0 job records settled")
     assert "job doubt at native" in cli("status", "--database", url).out
