@@ -134,6 +134,7 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         if self.is_given_up:
+            sa.event.listen(self.engine, "checkin", _close_returned)  # of threads that still wait for an answer
             self._threads.shutdown(wait=False, cancel_futures=True)
         else:
             await asyncio.to_thread(self._threads.shutdown)
@@ -251,6 +252,11 @@ class Database:
     def _transact(self, call: Callable[[sa.Connection], R]) -> R:
         with self.engine.begin() as connection:
             return call(connection)
+
+
+def _close_returned(connection: Any, _record: object) -> None:
+    if connection is not None:  # as it is where it was lost
+        connection.close()
 
 
 def _swapped(statements: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any], connection: Any) -> R:
