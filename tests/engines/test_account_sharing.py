@@ -143,7 +143,7 @@ async def test_both_workers_learn_what_the_account_runs_and_every_job_is_paid_on
         row = (await database.run(shared_statements.select_accounts))["native"]
         assert (row["in_flight"], row["charges"]) == (0, len(keys))
         assert copies[0].estimated_limit == copies[1].estimated_limit is not None
-        assert 1.0 <= copies[0].estimated_limit <= PLACES
+        assert 1.0 <= copies[0].estimated_limit < PLACES + 1, "a place more is tried only once that is reached"
         assert max(Counter(charge.prompt for charge in emulator.ledger).values()) == 1
         assert len(emulator.ledger) == len(keys)
 
