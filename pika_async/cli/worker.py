@@ -77,7 +77,7 @@ def worker(
     Exit codes: 0 it was stopped, 1 its lease has ended, so that others have its jobs: start it again, 2 usage error.
 
     :param lease_ttl: Seconds after which other workers take its jobs over if it dies or loses the database, at least 2.
-    :param max_jobs: Most jobs that it has at once.
+    :param max_jobs: Most jobs that a worker has at once. The latest worker to start sets it for all of them.
     :param download_to: Folder for KEY.mp4, which every machine reaches under the same path, or s3://BUCKET/PREFIX.
         [default: no downloads]
     :param max_in_flight: Most generations at once, of all workers together. [default: as many as the accounts take]

@@ -333,7 +333,7 @@ class Cluster:
 
         The API keys are read here. There is one worker in a process at most.
 
-        :param max_jobs: maximum number of jobs that it has at once, >= 1.
+        :param max_jobs: maximum number of jobs that a worker has at once, >= 1; the latest to start sets it for all.
         :param download_to: the folder for KEY.mp4, which all machines should share, or `s3://BUCKET/PREFIX`; default:
             nothing is downloaded.
         :param callbacks: receives the callbacks of gateways that send any; whichever worker gets one, the one that has

@@ -121,7 +121,8 @@ class RunningQueue:
 
     :param database: the database of the queue.
     :param worker: the id of the worker.
-    :param max_jobs: maximum number of jobs that a worker runs at once.
+    :param max_jobs: maximum number of jobs that a worker runs at once. The engine keeps it in the database: the latest
+        worker to start sets it for all.
     """
 
     def __init__(self, database: Database, worker: str, *, max_jobs: int) -> None:

@@ -96,11 +96,8 @@ class Worker:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Take a lease and drive jobs until the block is left."""
-        queue = RunningQueue(
-            self._database,
-            self._lease.worker,
-            max_jobs=min(self._max_jobs, max_claimed(self._config) or self._max_jobs),
-        )
+        max_jobs = max_claimed(self._config, self._max_jobs)
+        queue = RunningQueue(self._database, self._lease.worker, max_jobs=max_jobs)
         await self._register()
         await self._journal.load()
         async with anyio.create_task_group() as tasks:

@@ -15,13 +15,16 @@ __all__ = ["account_rows", "max_claimed", "without_bounds"]
 SPARE_JOBS: Final = 32
 
 
-def max_claimed(config: ClientConfig) -> int | None:
-    """Return how many jobs a worker needs at once, so that no place of its accounts is free; None: any number."""
+def max_claimed(config: ClientConfig, max_jobs: int) -> int:
+    """Return how many jobs a worker takes on at once: as many as leave no place of its accounts free.
+
+    :param max_jobs: maximum number.
+    """
     rooms = [account.max_in_flight for account in config.accounts]
     if config.limits.max_in_flight is not None:
         rooms = [config.limits.max_in_flight]
     known = [room for room in rooms if room is not None]
-    return None if len(known) < len(rooms) else 2 * sum(known) + SPARE_JOBS
+    return max_jobs if len(known) < len(rooms) else min(max_jobs, 2 * sum(known) + SPARE_JOBS)
 
 
 def account_rows(config: ClientConfig) -> list[dict[str, Any]]:
